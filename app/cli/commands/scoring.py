@@ -110,6 +110,8 @@ def _print_explanation(output: Output, explanation: Mapping[str, Any]) -> None:
         f"weighted sum of the families {format_number(composite['weighted_sum'], 6)},"
         f" ranked: composite z {format_number(composite['composite_z'], 6)}"
     )
+    for name, part in composite["neutralisation"].items():
+        console.print(f"neutralisation, {name}: {format_number(part, 6)}")
     console.print(
         f"times confidence {format_number(composite['confidence'], 6)}:"
         f" z {format_number(explanation['z'], 9)},"

@@ -468,6 +468,14 @@ class RetentionSettings:
     )
 
 
+class Neutralisation(StrEnum):
+    """Exposures that the composite is made independent of."""
+
+    NONE = "none"
+    VOLATILITY = "volatility"
+    VOLATILITY_AND_BTC_BETA = "volatility_and_btc_beta"
+
+
 @dataclass(frozen=True, slots=True)
 class ScoringSettings:
     """Scoring, beside the weights of the families."""
@@ -490,6 +498,11 @@ class ScoringSettings:
         1.0,
         unit=_FRACTION,
         keys="factors",
+    )
+    neutralise: Neutralisation = setting(
+        Neutralisation.NONE,
+        "Exposures whose linear part is taken out of the composite before it is ranked; a symbol"
+        " that lacks one of them has no score.",
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Family
+from app.configuration.domain.sections import Family, Neutralisation
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.http.schemas import (
     ChangeRequest,
@@ -46,7 +46,7 @@ from app.scoring.services.replay import RunReplayResult
 
 
 class FactorOut(Out):
-    """One factor; contributions of all factors add up to the composite z."""
+    """One factor; contributions of all factors and the neutralisation add up to the composite z."""
 
     name: str = Field(description="Name of the factor.")
     family: Family = Field(description="Family of the factor.")
@@ -105,7 +105,14 @@ class CompositeOut(Out):
     """Composite: from the weighted sum of the families to z; null is unavailable."""
 
     weighted_sum: ZScore | None = Field(description="Sum of weight * z of the families.")
-    composite_z: ZScore | None = Field(description="Normal score of the sum among all symbols.")
+    composite_z: ZScore | None = Field(
+        description="Normal score of the sum among all symbols, or of its residual where it is"
+        " neutralised."
+    )
+    neutralisation: dict[str, ZScore] = Field(
+        description="Contributions to z of the exposures that are taken out, by name, and of"
+        " ranking the residual; empty without `scoring.neutralise`."
+    )
     confidence: Score | None = Field(description="`level` of `confidence`.")
     z: ZScore | None = Field(description="confidence * composite_z; the score is Phi(z).")
 
@@ -380,6 +387,7 @@ class ExplanationOut(Freshness):
             composite=CompositeOut(
                 weighted_sum=steps.weighted_sum,
                 composite_z=steps.composite_z,
+                neutralisation=dict(steps.neutralisation),
                 confidence=level,
                 z=card.z,
             ),
@@ -596,6 +604,10 @@ class AlgorithmIn(ChangeRequest):
     )
     impact_notional: QuoteAmount | None = Field(
         None, description="Notional of the factor `impact`, in quote currency."
+    )
+    neutralise: Annotated[Neutralisation, Field(strict=False)] | None = Field(
+        None,
+        description="Exposures that the composite is made independent of. For the composite only.",
     )
 
     def changes(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from app.configuration.domain.document import (
     validate,
 )
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Family
+from app.configuration.domain.sections import Family, Neutralisation
 from app.foundation.errors import Code
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain.composite import AlgorithmSpec
@@ -21,6 +21,7 @@ from app.scoring.domain.factors import FACTORS, Factor
 CROSS_SECTIONAL: Final = "cross_sectional"
 _NOTIONAL: Final = "impact_notional"
 IMPACT: Final = "impact"
+_NEUTRALISE: Final = "neutralise"
 _WEIGHTS: Final = "scoring.factor_weights"
 
 
@@ -32,7 +33,11 @@ def build_algorithm(settings: Configuration, table: tuple[Factor, ...] = FACTORS
         for factor in table
     )
     return with_parameters(
-        CROSS_SECTIONAL, settings.family_weights, weighted, {_NOTIONAL: rules.impact_notional}
+        CROSS_SECTIONAL,
+        settings.family_weights,
+        weighted,
+        {_NOTIONAL: rules.impact_notional},
+        rules.neutralise,
     )
 
 
@@ -41,6 +46,7 @@ def with_parameters(
     weights: Mapping[Family, float],
     factors: Iterable[Factor],
     parameters: Mapping[str, float],
+    neutralise: Neutralisation = Neutralisation.NONE,
 ) -> AlgorithmSpec:
     """Returns an algorithm whose factors use `parameters`."""
     impact = partial(factors_market.impact, notional=parameters[_NOTIONAL])
@@ -49,7 +55,7 @@ def with_parameters(
         replace(factor, measure=impact, support=support) if factor.name == IMPACT else factor
         for factor in factors
     )
-    return AlgorithmSpec(name, weights, configured, parameters=parameters)
+    return AlgorithmSpec(name, weights, configured, parameters=parameters, neutralise=neutralise)
 
 
 def settings_changes(
@@ -60,10 +66,10 @@ def settings_changes(
 ) -> dict[str, Any]:
     """Translates a change of the algorithm into a change of the settings.
 
-    `wanted` may contain family_weights, factor_weights (omitted factors keep their weights) and
-    impact_notional; with `family` only parameters of that family. Raises ConfigurationRefusedError
-    for an unknown factor, for a parameter of another family, or for a weighted family whose
-    factors all have weight 0.
+    `wanted` may contain family_weights, factor_weights (omitted factors keep their weights),
+    impact_notional and neutralise; with `family` only parameters of that family. Raises
+    ConfigurationRefusedError for an unknown factor, for a parameter of another family, or for a
+    weighted family whose factors all have weight 0.
     """
     if family is not None:
         _require_family(wanted, table, family)
@@ -72,6 +78,8 @@ def settings_changes(
     changes: dict[str, Any] = {"scoring": {"factor_weights": named}}
     if _NOTIONAL in wanted:
         changes["scoring"][_NOTIONAL] = wanted[_NOTIONAL]
+    if _NEUTRALISE in wanted:
+        changes["scoring"][_NEUTRALISE] = wanted[_NEUTRALISE]
     if "family_weights" in wanted:
         changes["family_weights"] = wanted["family_weights"]
     validate_factor_weights(validate(changes, present), table)
@@ -91,6 +99,8 @@ def _require_family(
     ]
     if "family_weights" in wanted:
         foreign.append("family_weights")
+    if _NEUTRALISE in wanted:
+        foreign.append(f"scoring.{_NEUTRALISE}")
     if _NOTIONAL in wanted and IMPACT not in own:
         foreign.append(f"scoring.{_NOTIONAL}")
     if foreign:

@@ -64,6 +64,8 @@ class Card:
     factors: tuple[FactorReading, ...]
     detail: str | None = None  # the failed rule, or the heaviest reason among the factors
     noise: float | None = None  # of z over a week, before shrinking
+    # Parts of z by exposure and `ranking`, beside the contributions; empty without neutralisation.
+    neutralisation: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ Factors are ranked, summed by weight into families, ranked again, summed into th
 ranked again. The divisor of a weighted sum is the root of the sum of the squared available
 weights. Division by the plain sum would widen the spread of symbols that lack a family: they would
 fill both ends of the board.
+
+An algorithm may neutralise the composite: its z is regressed on the z of exposures, and the
+residual is ranked again.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from app.configuration.domain.sections import Family
+from app.configuration.domain.sections import Family, Neutralisation
 from app.foundation.decimal_math import ONE, all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Ints
 from app.market.domain.panel import Bools
@@ -25,6 +28,7 @@ from app.scoring.domain.historical_moments import (
     compute_day_moments,
     standardize_by_moments,
 )
+from app.scoring.domain.neutralisation import ExposureFit, fit_exposures
 
 
 def contributions(
@@ -79,6 +83,12 @@ FORMULA_VERSION: Final = 3  # increases when the formula changes; part of each a
 MIN_COVERAGE: Final = 0.5  # of a family's or the composite's weight
 _RANKED_DIGITS: Final = 8  # significant digits
 COMPOSITE: Final = "composite"
+EXPOSURES: Final[Mapping[Neutralisation, tuple[str, ...]]] = MappingProxyType({
+    Neutralisation.NONE: (),
+    Neutralisation.VOLATILITY: ("volatility",),
+    Neutralisation.VOLATILITY_AND_BTC_BETA: ("volatility", "btc_beta"),
+})  # fmt: skip
+RANKING: Final = "ranking"  # of the residual, beside the effects of the exposures
 
 
 def _no_moments() -> Mapping[str, Moments]:
@@ -102,12 +112,21 @@ class AlgorithmSpec:
     factors: tuple[Factor, ...] = FACTORS
     moments: Mapping[str, Moments] = field(default_factory=_no_moments)
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    neutralise: Neutralisation = Neutralisation.NONE
 
     def __post_init__(self) -> None:
         if set(self.weights) != set(Family) or abs(sum(self.weights.values()) - 1.0) > 1e-9:
             raise ValueError("the four family weights must add up to 1")
         if min(self.weights.values()) < 0.0:
             raise ValueError("a family weight must not be negative")
+        missing = set(self.exposures) - {factor.name for factor in self.factors}
+        if missing:
+            raise ValueError(f"the exposure {min(missing)} is no factor of this algorithm")
+
+    @property
+    def exposures(self) -> tuple[str, ...]:
+        """Names of the factors whose z the composite is made independent of."""
+        return EXPOSURES[self.neutralise]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +138,9 @@ class CompositeResult:
     family_z: Floats  # (G, N), re-standardised
     completeness: Floats  # (N,), share of the applicable weight that has a value
     z: Floats  # (N,), composite, re-standardised, before shrinking
+    plain_z: Floats  # (N,), the same before neutralisation
+    exposures: tuple[str, ...]
+    _exposure_effects: Floats  # (E, N)
     _factor_share: Floats
     _family_of: Ints
     _family_linear: Floats
@@ -126,7 +148,7 @@ class CompositeResult:
     _linear: Floats
 
     def contributions(self, confidence: Floats) -> Floats:
-        """(K, N) exact shares of `confidence * z`."""
+        """(K, N) shares that add up to `confidence * z`, together with `neutralisation`."""
         return contributions(
             self.factor_z,
             self._factor_share,
@@ -135,9 +157,20 @@ class CompositeResult:
             self.family_z,
             self._family_share,
             self._linear,
-            self.z,
+            np.where(np.isfinite(self.z), self.plain_z, np.nan),
             confidence,
         )
+
+    def neutralisation(self, confidence: Floats) -> dict[str, Floats]:
+        """Shares (N,) of `confidence * z` by exposure, and of ranking the residual again.
+
+        Empty for an algorithm without neutralisation; NaN where the composite is missing.
+        """
+        if not self.exposures:
+            return {}
+        effects = confidence * self._exposure_effects
+        ranked = confidence * (self.z - self.plain_z) - effects.sum(axis=0)
+        return {**dict(zip(self.exposures, effects, strict=True)), RANKING: ranked}
 
     def ranked_values(self, raw: Floats, spec: AlgorithmSpec) -> dict[str, Floats]:
         """Ranked values (N,) by name of factor, family or composite; `raw` (K, N) as scored."""
@@ -173,8 +206,11 @@ def composite_scores(
     A family with less than half of its factor weight is unavailable, and so is a composite with
     less than half of all weight; otherwise the available weights are rescaled. A factor that
     cannot apply to a symbol, False in `applies` (K, N), does not count as missing weight.
-    `standard` replaces the ranking, for several universes side by side along N.
+    `standard` replaces the ranking, for several universes side by side along N; it raises
+    ValueError for an algorithm with neutralisation, which is a regression over one universe.
     """
+    if standard is not None and spec.exposures:
+        raise ValueError("the composite of several universes cannot be neutralised")
     applies = np.ones(raw.shape, np.bool_) if applies is None else applies
     standard = standard or _standardize
     factors, families = spec.factors, tuple(Family)
@@ -211,6 +247,8 @@ def composite_scores(
     family_share, _ = _unit_norm_weights(family_z, family_weight, may_count)
     is_covered = all_to_millionths(completeness) >= least
     composite = np.where(is_covered, _weighted_sum(family_z, family_share), np.nan)
+    plain_z = standard(_rounded_for_ranking(composite), spec.moments.get(COMPOSITE))
+    fit = _exposure_fit(plain_z, factor_z, spec)
     return CompositeResult(
         factor_z=factor_z,
         factor_weight=weight
@@ -218,13 +256,22 @@ def composite_scores(
         * family_weight[family_of],
         family_z=family_z,
         completeness=np.minimum(completeness, 1.0),  # rounding may leave a sum of weights above 1
-        z=standard(_rounded_for_ranking(composite), spec.moments.get(COMPOSITE)),
+        z=standard(_rounded_for_ranking(fit.residual), None) if spec.exposures else plain_z,
+        plain_z=plain_z,
+        exposures=spec.exposures,
+        _exposure_effects=fit.effects,
         _factor_share=share,
         _family_of=family_of,
         _family_linear=linear,
         _family_share=family_share,
         _linear=composite,
     )
+
+
+def _exposure_fit(plain_z: Floats, factor_z: Floats, spec: AlgorithmSpec) -> ExposureFit:
+    names = [factor.name for factor in spec.factors]
+    rows = [names.index(name) for name in spec.exposures]
+    return fit_exposures(plain_z, factor_z[rows])
 
 
 def _standardize(values: Floats, moments: Moments | None) -> Floats:

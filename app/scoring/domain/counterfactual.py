@@ -15,7 +15,7 @@ from app.foundation.decimal_math import all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import Bools
 from app.scoring.domain.board import Board, Card
-from app.scoring.domain.composite import AlgorithmSpec, composite_scores
+from app.scoring.domain.composite import EXPOSURES, RANKING, AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import Factor
 
 _BISECTIONS: Final = 20  # between an insufficient and a sufficient change
@@ -169,7 +169,9 @@ def _spec_from_board(board: Board, card: Card, table: Mapping[str, Factor]) -> A
     }
     total = sum(weights.values())
     shares = {family: weight / total for family, weight in weights.items()}
-    return AlgorithmSpec("supposed", shares, factors, board.moments)
+    taken_out = card.neutralisation.keys() - {RANKING}
+    neutralise = next(mode for mode, names in EXPOSURES.items() if set(names) == taken_out)
+    return AlgorithmSpec("supposed", shares, factors, board.moments, neutralise=neutralise)
 
 
 def _number(value: float | None) -> float:

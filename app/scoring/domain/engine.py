@@ -109,6 +109,7 @@ def prepare_panel(panel: Panel) -> ContiguousPanel:
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"
 INSUFFICIENT_INPUTS: Final = "insufficient_inputs"
+EXPOSURE_UNKNOWN: Final = "exposure_unknown"
 UNIVERSE_TOO_SMALL: Final = "universe_too_small"
 INSUFFICIENT_HISTORY: Final = "insufficient_history"
 _MIN_HISTORY: Final = 0.80  # share of the daily bars since the first one
@@ -160,7 +161,8 @@ def score(
     that a board of the past does not need.
 
     Scored cards come by rank (ties by symbol), then unavailable ones by symbol. Composite and
-    families are 0..1; the contributions of a scored card add up to its z.
+    families are 0..1; the contributions of a scored card and its parts of the neutralisation add up
+    to its z.
     """
     inputs = with_end_snapshots(without_future(inputs))
     coverage = {
@@ -195,6 +197,7 @@ def score(
         result.contributions(trust.level),
         np.ones(len(z), np.bool_) if with_readings else ~np.isfinite(z),
     )
+    taken_out = result.neutralisation(trust.level)
     families = ndtr(result.family_z)
     volatility = ewma_volatility(log_returns(daily))
     rank = {column: place for place, column in enumerate(scored, start=1)}
@@ -209,6 +212,10 @@ def score(
             _known(volatility[column]),
             has_gaps=bool(has_gaps[column]),
             noise=None if noise is None else _known(noise[column]),
+            neutralisation={
+                name: float(parts[column]) for name, parts in taken_out.items() if column in rank
+            },
+            unexposed=_unexposed_reason(column, measured, result),
         )
         for column in range(len(inputs.symbols))
     ]
@@ -310,9 +317,13 @@ def _card(
     volatility: float | None,
     *,
     has_gaps: bool,
-    noise: float | None = None,
+    noise: float | None,
+    neutralisation: Mapping[str, float],
+    unexposed: tuple[str, str] | None,
 ) -> Card:
-    reason, detail = (None, None) if rank is not None else _unavailable_reason(readings)
+    reason, detail = (
+        (None, None) if rank is not None else unexposed or _unavailable_reason(readings)
+    )
     if has_gaps:
         reason = INSUFFICIENT_HISTORY
     return Card(
@@ -328,7 +339,19 @@ def _card(
         factors=readings,
         detail=detail,
         noise=None if rank is None else noise,
+        neutralisation=neutralisation,
     )
+
+
+def _unexposed_reason(
+    column: int, measured: Sequence[Measurement], result: CompositeResult
+) -> tuple[str, str] | None:
+    """Reason and detail where only the neutralisation lacks something; None elsewhere."""
+    if not math.isfinite(result.plain_z[column]) or math.isfinite(result.z[column]):
+        return None
+    reasons = {one.factor.name: one.reasons[column] for one in measured}
+    known = [reasons[name] for name in result.exposures if reasons[name] is not None]
+    return (EXPOSURE_UNKNOWN, str(known[0])) if known else (UNIVERSE_TOO_SMALL, EXPOSURE_UNKNOWN)
 
 
 def _unavailable_reason(readings: Sequence[FactorReading]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Breakdown of a card: the steps from factor values to the score, in numbers that add up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 from typing import Final
@@ -12,7 +12,8 @@ from app.scoring.domain.board import Card, FactorReading
 
 FORMULA: Final = (
     "contribution = confidence * weight_of_family * weight_in_family * z + ranking;"
-    " sum of contributions = confidence * composite_z = z; composite_score = Phi(z)"
+    " sum of contributions = confidence * composite_z = z; composite_score = Phi(z);"
+    " the neutralisation of the composite, if any, is among the contributions"
 )
 WHY_PERCENTILES_DIFFER: Final = (
     "A family score is the percentile of the symbol among all symbols by that family alone. The"
@@ -60,6 +61,7 @@ class ScoreBreakdown:
     families: tuple[FamilyBreakdown, ...]
     weighted_sum: float | None  # of the family z * weight over the families
     composite_z: float | None  # of the weighted sum, ranked among all symbols, before confidence
+    neutralisation: Mapping[str, float]  # contributions by exposure, and of ranking the residual
     sum_of_contributions: float | None
 
 
@@ -81,13 +83,17 @@ def explain_card(card: Card) -> ScoreBreakdown:
         for one in card.factors
     ]
     rows = tuple(one.breakdown(weights[one.family]) for one in families)
+    taken_out = {name: _rounded(part) for name, part in card.neutralisation.items()}
     sums = [one.weight * one.z for one in rows if one.z is not None]
     return ScoreBreakdown(
         factors=tuple(factors),
         families=rows,
         weighted_sum=fsum(sums) if sums and card.z is not None else None,
         composite_z=None if card.z is None or not level else card.z / level,
-        sum_of_contributions=None if card.z is None else _total(card.factors),
+        neutralisation=taken_out,
+        sum_of_contributions=None
+        if card.z is None
+        else _total(card.factors) + fsum(taken_out.values()),
     )
 
 

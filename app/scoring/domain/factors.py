@@ -196,6 +196,11 @@ FACTORS: Final = (
         factors_price.btc_correlation, "too_few_bars_or_no_market",
         "with BTC, 60 daily returns; BTC itself has none", against_market=True,
     ),
+    Factor(  # 0: an exposure for the neutralised composite; its sign follows the market
+        "btc_beta", Family.RISK, -1, 0.0, "1", _DAILY,
+        factors_price.btc_beta, "too_few_bars_or_no_market",
+        "slope on BTC of 60 daily returns; 1 for BTC itself",
+    ),
     Factor(
         "liquidity_risk", Family.RISK, -1, 0.10, "log", _DAILY,
         factors_price.liquidity_risk, "too_few_bars", "ln sd of |return| / turnover, 30 days",

@@ -261,6 +261,10 @@ def btc_correlation(inputs: ScoringInputs) -> Floats:
     return _market_model(inputs).correlation
 
 
+def btc_beta(inputs: ScoringInputs) -> Floats:
+    return _market_model(inputs).beta
+
+
 def highest_return(inputs: ScoringInputs) -> Floats:
     return measures.highest_return(_returns(inputs, 30), 23)
 

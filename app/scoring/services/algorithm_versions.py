@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from app.configuration.domain.sections import Family
+from app.configuration.domain.sections import Family, Neutralisation
 from app.foundation.sql.database import UnitOfWork
 from app.scoring.domain.algorithm import with_parameters
 from app.scoring.domain.composite import FORMULA_VERSION, AlgorithmSpec
@@ -54,11 +54,17 @@ async def get_or_create_version(
 
 
 def spec_to_json(spec: AlgorithmSpec) -> dict[str, Any]:
-    """Returns the definition of an algorithm as plain JSON, the content of a version."""
+    """Returns the definition of an algorithm as plain JSON, the content of a version.
+
+    `neutralise` is left out where nothing is neutralised, so that versions from before it last.
+    """
+    is_plain = spec.neutralise is Neutralisation.NONE
+    neutralised = {} if is_plain else {"neutralise": spec.neutralise.value}
     return {
         "formula": FORMULA_VERSION,
         "family_weights": {family.value: weight for family, weight in spec.weights.items()},
         "parameters": dict(spec.parameters),
+        **neutralised,
         "factors": [
             {
                 "name": factor.name,
@@ -91,4 +97,5 @@ def spec_from_json(
         for one in body["factors"]
     )
     weights = {Family(family): weight for family, weight in body["family_weights"].items()}
-    return with_parameters(name, weights, factors, body["parameters"])
+    neutralise = Neutralisation(body.get("neutralise", Neutralisation.NONE))
+    return with_parameters(name, weights, factors, body["parameters"], neutralise)

@@ -80,13 +80,15 @@ def card_to_row(board: Board, card: Card) -> dict[str, Any]:
 
 def _document(card: Card) -> dict[str, Any]:
     """Supporting data of one symbol; raises ValueError for NaN and Infinity."""
-    document = {
+    document: dict[str, Any] = {
         "detail": card.detail,
         "confidence": None if card.confidence is None else _values(card.confidence),
         "families": [family.value for family in card.families],
         "factors": [_values(reading) for reading in card.factors],
         "noise": card.noise,
     }
+    if card.neutralisation:
+        document["neutralisation"] = dict(card.neutralisation)
     # msgspec takes a tenth of the time of the strict encoder, but writes NaN as null.
     if not _is_plain(card):
         strict_json(document)
@@ -95,7 +97,7 @@ def _document(card: Card) -> dict[str, Any]:
 
 def _is_plain(card: Card) -> bool:
     """True if all numbers are finite, by one sum, and supporting values are plain text."""
-    total = card.noise or 0.0
+    total = (card.noise or 0.0) + sum(card.neutralisation.values())
     if (parts := card.confidence) is not None:
         total += parts.level + parts.completeness + parts.freshness + parts.sample
     for reading in card.factors:
@@ -148,6 +150,7 @@ def card_from_row(row: Row[Any], supporting: dict[str, Any]) -> Card:
         factors=_readings(supporting["factors"]),
         detail=supporting["detail"],
         noise=supporting["noise"],
+        neutralisation=supporting.get("neutralisation", {}),
     )
 
 

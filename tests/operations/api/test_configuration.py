@@ -75,8 +75,18 @@ async def test_the_settings_of_the_scoring_are_read_and_changed_with_all_others(
 ) -> None:
     await desk.open()
     shown = (await client.get(PATH)).json()["scoring"]
-    assert shown == {"impact_notional": 20_000, "min_coverage": 0.9, "factor_weights": {}}
-    wanted = {"impact_notional": 5000, "min_coverage": 0.8, "factor_weights": {"rsi_14": 0.2}}
+    assert shown == {
+        "impact_notional": 20_000,
+        "min_coverage": 0.9,
+        "factor_weights": {},
+        "neutralise": "none",
+    }
+    wanted = {
+        "impact_notional": 5000,
+        "min_coverage": 0.8,
+        "factor_weights": {"rsi_14": 0.2},
+        "neutralise": "volatility",
+    }
     changed = await patch(client, {"scoring": wanted})
     assert changed.json()["configuration"]["scoring"] == wanted
     for weights, code, place in (

@@ -14,6 +14,7 @@ from app.market.storage.candles import CandleRepository, CandleRevisionRepositor
 from app.operations.services.configuration import ConfigurationService
 from app.scoring.api import routes
 from app.scoring.services.service import Scoring
+from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.services.test_replay import IDS, INPUTS, changed, stored
 from tests.scoring.services.test_scoring import Bench, Market
 from tests.support.harness import PREFIX, serve
@@ -231,3 +232,46 @@ async def test_D06_a_score_keeps_its_input_hash_when_a_candle_is_revised(
     # A board of now is one of the revised candle.
     bench.market.inputs = replace(INPUTS, daily=revised)
     assert (await bench.scoring.calculate()).input_hash != board.input_hash
+
+
+async def test_the_composite_is_neutralised_as_a_version_and_explains_it(
+    bench: Bench, client: httpx2.AsyncClient
+) -> None:
+    await in_force(bench, client)
+    before = bench.scoring.board()
+    refused = await client.put(f"{PATH}/RISK", json={"neutralise": "volatility"})
+    problem(refused, 422, "validation_failed", extra=frozenset({"errors"}))
+    mode = "volatility_and_btc_beta"
+    answer = await client.put(f"{PATH}/COMPOSITE", json={"neutralise": mode})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["parameters"]["neutralise"] == mode
+    second = await in_force(bench, client)
+    assert (second["version"], second["parameters"]["neutralise"]) == (2, mode)
+    after = bench.scoring.board()
+    assert [one.symbol for one in after.cards] != [one.symbol for one in before.cards]
+    async with bench.database.read() as unit:
+        kept = await unit.get(ScoringRepository).run(after.run_id)
+    assert kept is not None
+    assert kept.cards == after.cards
+    path = f"{PREFIX}/scoring/symbol/{after.cards[0].symbol}/explain"
+    shown = (await client.get(path)).json()
+    parts = shown["composite"]["neutralisation"]
+    assert set(parts) == {"volatility", "btc_beta", "ranking"}
+    total = sum(one["contribution"] or 0.0 for one in shown["factors"]) + sum(parts.values())
+    assert total == pytest.approx(shown["z"], abs=1e-9)
+    await client.put(f"{PATH}/COMPOSITE", json={"neutralise": "none"})
+    third = await in_force(bench, client)
+    assert "neutralise" not in third["parameters"]
+    assert bench.scoring.board().cards == before.cards
+
+
+@pytest.mark.parametrize("mode", ["volatility", "volatility_and_btc_beta"])
+async def test_a_neutralised_run_is_made_again_over_http(
+    bench: Bench, client: httpx2.AsyncClient, mode: str
+) -> None:
+    await stored(bench, INPUTS.daily, INPUTS.hourly)
+    await client.put(f"{PATH}/COMPOSITE", json={"neutralise": mode})
+    await in_force(bench, client)
+    board = bench.scoring.board()
+    body = (await client.post(f"{PREFIX}/scoring/runs/{board.run_id}/replay")).json()
+    assert (body["is_identical"], body["differing"]) == (True, [])

@@ -307,7 +307,8 @@ async def test_explain_shows_every_step_in_numbers_that_a_reader_can_add(
     pairs = [(one["composite"]["weighted_sum"], one["composite"]["composite_z"]) for one in shown]
     assert [z for _, z in sorted(pairs)] == pytest.approx(sorted(z for _, z in pairs))
     absent = (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()
-    assert absent["composite"] == dict.fromkeys(("weighted_sum", "composite_z", "confidence", "z"))
+    unknown = dict.fromkeys(("weighted_sum", "composite_z", "confidence", "z"))
+    assert absent["composite"] == {**unknown, "neutralisation": {}}
     assert {one["weighted_sum"] for one in absent["families"]} == {None}
 
 

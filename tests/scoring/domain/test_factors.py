@@ -70,6 +70,7 @@ def test_weights_follow_the_evidence() -> None:
         "efficiency",
         "signed_volume",
         "trade_intensity",
+        "btc_beta",
     }
     assert min(weight.values()) == 0.0
 
@@ -216,7 +217,7 @@ def test_a_listing_of_forty_days_lacks_the_long_windows() -> None:
     inputs = with_bars(INPUTS, "daily", young)
     lacking = {f.name: measure(f, inputs).reasons[3] for f in FACTORS}
     long = {"nearness_to_high", "volume_growth", "efficiency", "drawdown"}
-    market = {"idiosyncratic_volatility", "btc_correlation"}
+    market = {"idiosyncratic_volatility", "btc_correlation", "btc_beta"}
     assert {name for name, reason in lacking.items() if reason} == long | market
     assert lacking["drawdown"] == "too_few_bars"
     assert lacking["btc_correlation"] == "too_few_bars_or_no_market"
