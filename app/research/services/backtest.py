@@ -14,6 +14,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Bools, Panel, contiguous, forward_fill
+from app.market.domain.return_statistics import MARKET
 from app.market.domain.sectors import SectorTable
 from app.market.services.snapshot import BARS
 from app.portfolio.domain.event_log import EventType
@@ -36,6 +37,7 @@ from app.portfolio.services.rebalance_runs import (
 from app.portfolio.services.replacement import evaluate_replacements
 from app.research.domain.account import Accounts
 from app.research.domain.history import CandleHistory, coin_columns, eligibility
+from app.research.domain.past_factors import PastFactors, is_measured_together, row_standard
 from app.research.services.historical_market import (
     ListedHistory,
     TradingCosts,
@@ -46,7 +48,7 @@ from app.scoring.domain.algorithm import build_algorithm
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.engine import score
-from app.scoring.domain.factors import measure
+from app.scoring.domain.factors import Factor, measure
 from app.scoring.domain.historical_moments import MIN_UNIVERSE
 from app.scoring.domain.score_stability import (
     DAYS,
@@ -58,6 +60,7 @@ from app.scoring.domain.score_stability import (
 
 START_VALUE: Final = 100_000.0
 _REASON: Final = "backtest"
+_BLOCK: Final = 64  # rows whose scores are computed together
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +73,7 @@ class BoardSeries:
     eligible: Bools  # (T, N)
     _scores: Floats = field(init=False)  # (T, N) composite z before shrinking
     _raw: dict[str, Floats] = field(default_factory=dict, init=False)
+    _past: PastFactors = field(init=False)
     _done: int = field(default=0, init=False)  # rows with computed scores
     _boards: dict[int, Board | None] = field(default_factory=dict, init=False)
 
@@ -77,6 +81,7 @@ class BoardSeries:
         shape = self.eligible.shape
         self._scores = np.full(shape, np.nan)
         self._raw = {one.name: np.full(shape, np.nan) for one in self.spec.factors}
+        self._past = PastFactors.of(self.history.panel, BARS[Interval.DAY])
 
     @staticmethod
     def of(
@@ -107,8 +112,8 @@ class BoardSeries:
 
     def scores(self, last_row: int) -> Floats:
         """Returns (T, N) composite z known at each close up to `last_row`; NaN without a score."""
-        for row in range(self._done, last_row + 1):
-            self._score_row(row)
+        for first in range(self._done, last_row + 1, _BLOCK):
+            self._score_rows(first, min(first + _BLOCK - 1, last_row))
         self._done = max(self._done, last_row + 1)
         return self._scores
 
@@ -117,17 +122,43 @@ class BoardSeries:
         self.scores(last_row)
         return {one.name: one.orientation * self._raw[one.name] for one in self.spec.factors}
 
-    def _score_row(self, row: int) -> None:
-        names = np.flatnonzero(self.eligible[row])
-        if len(names) < MIN_UNIVERSE:
+    def _score_rows(self, first: int, last: int) -> None:
+        rows = slice(first, last + 1)
+        enough = self.eligible[rows].sum(axis=1) >= MIN_UNIVERSE
+        universe = self.eligible[rows] & enough[:, None]
+        if not universe.any():
             return
-        past = candle_inputs(forward_fill(contiguous(self.panel(row, names)))[0])
-        measured = [measure(factor, past) for factor in self.spec.factors]
-        raw = np.array([one.values for one in measured])
-        applies = np.array([one.applies for one in measured])
-        self._scores[row, names] = composite_scores(raw, self.spec, applies=applies).z
-        for one, values in zip(self.spec.factors, raw, strict=True):
-            self._raw[one.name][row, names] = values
+        together = [one for one in self.spec.factors if is_measured_together(one)]
+        measured = dict(
+            zip(
+                (one.name for one in together),
+                self._past.measure(together, universe, first),
+                strict=True,
+            )
+        )
+        for one in self.spec.factors:
+            self._raw[one.name][rows] = (
+                measured[one.name]
+                if one.name in measured
+                else self._measure_alone(one, universe, first)
+            )
+        raw = np.array([self._raw[one.name][rows].reshape(-1) for one in self.spec.factors])
+        is_market = np.array([symbol == MARKET for symbol in self.history.symbols])
+        applies = np.array(
+            [np.tile(~(is_market & one.against_market), len(universe)) for one in self.spec.factors]
+        )
+        standard = row_standard(*universe.shape)
+        scores = composite_scores(raw, self.spec, standard, applies=applies).z
+        self._scores[rows] = scores.reshape(universe.shape)
+
+    def _measure_alone(self, factor: Factor, universe: Bools, first: int) -> Floats:
+        """Returns (R, N) raw values of a factor that needs a panel of its own at each row."""
+        values = np.full(universe.shape, np.nan)
+        for place in np.flatnonzero(universe.any(axis=1)).tolist():
+            names = np.flatnonzero(universe[place])
+            past = forward_fill(contiguous(self.panel(first + place, names)))[0]
+            values[place, names] = measure(factor, candle_inputs(past)).values
+        return values
 
     def panel(self, row: int, names: np.ndarray) -> Panel:
         """Returns the bars of the listings `names`, columns of the history, known at `row`."""
