@@ -395,6 +395,15 @@ def history_breaks(panel: Panel) -> Ints:
     return np.maximum(_last_row(halted | renamed), _last_row(_is_mixed(panel.open, panel.close), 1))
 
 
+def breaks_by_row(panel: Panel) -> Ints:
+    """Returns (T, N) what `history_breaks` gives for the panel up to each row."""
+    halted, renamed = _breaks(panel)
+    rows = np.arange(len(halted))[:, None]
+    after_mixed = np.where(_is_mixed(panel.open, panel.close), rows + 1, 0)
+    marks = np.maximum(np.where(halted | renamed, rows, 0), after_mixed)
+    return np.asarray(np.maximum.accumulate(marks, axis=0), np.int64)
+
+
 @cached_while_alive  # all portfolio members share one panel
 def redenominations(panel: Panel) -> Ints:
     """Returns (N,) row of the first bar in each symbol's present denomination; 0 without a change.

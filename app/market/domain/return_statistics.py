@@ -38,7 +38,8 @@ def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> 
     """Returns the annualised root of s2_t = decay s2_t-1 + (1-decay) r_t^2, from the first r^2."""
     known = np.isfinite(returns)
     later = np.cumsum(known[::-1], axis=0)[::-1] - known  # returns after each one
-    weight = decay**later * np.where(later == known.sum(axis=0) - 1, 1.0, 1.0 - decay)
+    powers = decay ** np.arange(len(returns) + 1)
+    weight = powers[later] * np.where(later == known.sum(axis=0) - 1, 1.0, 1.0 - decay)
     variance = np.where(known, weight * returns**2, 0.0).sum(axis=0)
     return _enough(np.sqrt(variance * DAYS_A_YEAR), returns, max(least, 1))
 
@@ -51,7 +52,9 @@ def garman_klass(open_: Floats, high: Floats, low: Floats, close: Floats, least:
 
 
 def market_model(returns: Floats, market: Floats, least: int) -> MarketModel:
-    """Fits least squares on the market's returns (T,) over the rows that both have.
+    """Fits least squares on the market's returns over the rows that both have.
+
+    `market` is (T,), or (T, N) if each column has a market of its own.
 
     `residual_volatility` is annualised, ddof 1. All results are unknown for a market without moves.
     """
@@ -190,9 +193,10 @@ def _over_common_rows(filled: Floats, ones: Floats, columns: Ints, least: int) -
 
 
 def _aligned(returns: Floats, market: Floats) -> tuple[Floats, Floats]:
-    """Returns both as (T, N) with NaN wherever either is missing."""
-    common = np.isfinite(returns) & np.isfinite(market)[:, None]
-    return np.where(common, returns, np.nan), np.where(common, market[:, None], np.nan)
+    """Returns both as (T, N) with NaN wherever either is missing; `market` is (T,) or (T, N)."""
+    reference = market[:, None] if market.ndim == 1 else market
+    common = np.isfinite(returns) & np.isfinite(reference)
+    return np.where(common, returns, np.nan), np.where(common, reference, np.nan)
 
 
 def _mean(values: Floats) -> Floats:

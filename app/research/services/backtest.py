@@ -15,6 +15,7 @@ from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Bools, Panel, contiguous, forward_fill
+from app.market.domain.return_statistics import MARKET
 from app.market.domain.sectors import SectorTable
 from app.market.services.snapshot import BARS
 from app.portfolio.domain.event_log import EventType
@@ -37,6 +38,7 @@ from app.portfolio.services.rebalance_runs import (
 from app.portfolio.services.replacement import evaluate_replacements
 from app.research.domain.account import Accounts
 from app.research.domain.history import CandleHistory, coin_columns, eligibility
+from app.research.domain.past_factors import PastFactors, is_measured_together, row_standard
 from app.research.services.historical_market import (
     ListedHistory,
     TradingCosts,
@@ -47,7 +49,7 @@ from app.scoring.domain.algorithm import build_algorithm
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.engine import score
-from app.scoring.domain.factors import measure
+from app.scoring.domain.factors import Factor, measure
 from app.scoring.domain.historical_moments import MIN_UNIVERSE
 from app.scoring.domain.score_stability import (
     DAYS,
@@ -59,6 +61,7 @@ from app.scoring.domain.score_stability import (
 
 START_VALUE: Final = 100_000.0
 _REASON: Final = "backtest"
+_BLOCK: Final = 64  # rows whose scores are computed together
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +75,7 @@ class BoardSeries:
     _scores: Floats = field(init=False)  # (T, N) composite z before shrinking
     _raw: dict[str, Floats] = field(default_factory=dict, init=False)
     _families: dict[str, Floats] = field(default_factory=dict, init=False)
+    _past: PastFactors = field(init=False)
     _done: int = field(default=0, init=False)  # rows with computed scores
     _boards: dict[int, Board | None] = field(default_factory=dict, init=False)
 
@@ -80,6 +84,7 @@ class BoardSeries:
         self._scores = np.full(shape, np.nan)
         self._raw = {one.name: np.full(shape, np.nan) for one in self.spec.factors}
         self._families = {one.value: np.full(shape, np.nan) for one in Family}
+        self._past = PastFactors.of(self.history.panel, BARS[Interval.DAY])
 
     @staticmethod
     def of(
@@ -110,8 +115,8 @@ class BoardSeries:
 
     def scores(self, last_row: int) -> Floats:
         """Returns (T, N) composite z known at each close up to `last_row`; NaN without a score."""
-        for row in range(self._done, last_row + 1):
-            self._score_row(row)
+        for first in range(self._done, last_row + 1, _BLOCK):
+            self._score_rows(first, min(first + _BLOCK - 1, last_row))
         self._done = max(self._done, last_row + 1)
         return self._scores
 
@@ -125,20 +130,57 @@ class BoardSeries:
         self.scores(last_row)
         return self._families
 
-    def _score_row(self, row: int) -> None:
-        names = np.flatnonzero(self.eligible[row])
-        if len(names) < MIN_UNIVERSE:
+    def _score_rows(self, first: int, last: int) -> None:
+        rows = slice(first, last + 1)
+        enough = self.eligible[rows].sum(axis=1) >= MIN_UNIVERSE
+        universe = self.eligible[rows] & enough[:, None]
+        if not universe.any():
             return
-        past = candle_inputs(forward_fill(contiguous(self.panel(row, names)))[0])
-        measured = [measure(factor, past) for factor in self.spec.factors]
-        raw = np.array([one.values for one in measured])
-        applies = np.array([one.applies for one in measured])
-        found = composite_scores(raw, self.spec, applies=applies)
-        self._scores[row, names] = found.z
-        for family, of_family in zip(Family, found.family_z, strict=True):
-            self._families[family.value][row, names] = of_family
-        for one, values in zip(self.spec.factors, raw, strict=True):
-            self._raw[one.name][row, names] = values
+        together = [one for one in self.spec.factors if is_measured_together(one)]
+        measured = dict(
+            zip(
+                (one.name for one in together),
+                self._past.measure(together, universe, first),
+                strict=True,
+            )
+        )
+        for one in self.spec.factors:
+            self._raw[one.name][rows] = (
+                measured[one.name]
+                if one.name in measured
+                else self._measure_alone(one, universe, first)
+            )
+        self._combine(rows, universe)
+
+    def _combine(self, rows: slice, universe: Bools) -> None:
+        """Combines the factor values of the rows into families and composite."""
+        is_market = np.array([symbol == MARKET for symbol in self.history.symbols])
+        applies = np.array([~(is_market & one.against_market) for one in self.spec.factors])
+        raw = np.array([self._raw[one.name][rows] for one in self.spec.factors])
+        if not self.spec.exposures:
+            flat = raw.reshape(len(raw), -1)
+            standard = row_standard(*universe.shape)
+            side_by_side = np.tile(applies, len(universe))
+            found = composite_scores(flat, self.spec, standard, applies=side_by_side)
+            self._scores[rows] = found.z.reshape(universe.shape)
+            for family, of_family in zip(Family, found.family_z, strict=True):
+                self._families[family.value][rows] = of_family.reshape(universe.shape)
+            return
+        for place in np.flatnonzero(universe.any(axis=1)).tolist():  # a regression for each row
+            row, names = rows.start + place, np.flatnonzero(universe[place])
+            found = composite_scores(raw[:, place, names], self.spec, applies=applies[:, names])
+            self._scores[row, names] = found.z
+            for family, of_family in zip(Family, found.family_z, strict=True):
+                self._families[family.value][row, names] = of_family
+
+    def _measure_alone(self, factor: Factor, universe: Bools, first: int) -> Floats:
+        """Returns (R, N) raw values of a factor that needs a panel of its own at each row."""
+        values = np.full(universe.shape, np.nan)
+        for place in np.flatnonzero(universe.any(axis=1)).tolist():
+            names = np.flatnonzero(universe[place])
+            past = forward_fill(contiguous(self.panel(first + place, names)))[0]
+            values[place, names] = measure(factor, candle_inputs(past)).values
+        return values
 
     def panel(self, row: int, names: np.ndarray) -> Panel:
         """Returns the bars of the listings `names`, columns of the history, known at `row`."""

@@ -81,7 +81,7 @@ def _rms_ratio(linear: Floats, mapped: Floats) -> Floats:
 
 FORMULA_VERSION: Final = 3  # increases when the formula changes; part of each algorithm version
 MIN_COVERAGE: Final = 0.5  # of a family's or the composite's weight
-_RANKED_DIGITS: Final = 8  # significant digits
+RANKED_DIGITS: Final = 8  # significant digits
 COMPOSITE: Final = "composite"
 EXPOSURES: Final[Mapping[Neutralisation, tuple[str, ...]]] = MappingProxyType({
     Neutralisation.NONE: (),
@@ -280,7 +280,7 @@ def _standardize(values: Floats, moments: Moments | None) -> Floats:
     Ranks compare eight significant digits, the precision that differences of prices have.
     """
     if np.isfinite(values).sum() >= MIN_UNIVERSE:
-        return rank_to_normal(rounded_significant(values, _RANKED_DIGITS))
+        return rank_to_normal(rounded_significant(values, RANKED_DIGITS))
     return standardize_by_moments(values, moments)
 
 

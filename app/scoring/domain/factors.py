@@ -47,6 +47,28 @@ def rank_to_normal(values: Floats) -> Floats:
     return np.asarray(ndtri((ranks - 0.5) / max(int(np.isfinite(values).sum()), 1)), np.float64)
 
 
+def rank_rows_to_normal(values: Floats) -> Floats:
+    """Returns `rank_to_normal` of each row of (R, N) values."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1, keepdims=True)
+    ordered = np.where(known, values, np.inf)
+    order = np.argsort(ordered, axis=1, kind="stable")
+    ordered = np.take_along_axis(ordered, order, axis=1)
+    place = np.arange(values.shape[1])
+    differs = np.ones(values.shape, np.bool_)
+    differs[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(differs, place, 0), axis=1)
+    ends = np.ones(values.shape, np.bool_)
+    ends[:, :-1] = differs[:, 1:]
+    end = np.where(ends, place, values.shape[1])[:, ::-1]
+    last = np.minimum.accumulate(end, axis=1)[:, ::-1]
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2.0 + 1.0, axis=1)
+    with np.errstate(invalid="ignore"):
+        scores = ndtri((ranks - 0.5) / np.maximum(count, 1))
+    return np.where(known, scores, np.nan)
+
+
 IS_THE_MARKET: Final = "is_the_market"
 MIN_BAR_SHARE: Final = 0.95  # minimum share of the bars since the first one
 _DAILY = (Source.DAILY_CANDLES,)

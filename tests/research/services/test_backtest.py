@@ -1,6 +1,7 @@
 """Backtest: no look-ahead, exact accounts, and the same result each time."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -275,6 +276,22 @@ def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: CandleHi
         cut = _boards(history.until(row)).scores(row)
         names = [history.symbols.index(name) for name in history.until(row).symbols]
         assert np.array_equal(cut[row], scores[row, names], equal_nan=True)
+
+
+def test_factor_of_ones_own_is_measured_bar_by_bar(history: CandleHistory) -> None:
+    """A measure that the table does not know may read whatever it likes of a bar's panel."""
+    known = _boards(history)
+    foreign = tuple(
+        replace(one, measure=partial(lambda measure, inputs: measure(inputs), one.measure))
+        if one.name in {"volatility", "btc_correlation"}
+        else one
+        for one in known.spec.factors
+    )
+    other = BoardSeries(
+        known.listed, known.configuration, replace(known.spec, factors=foreign), known.eligible
+    )
+    assert np.array_equal(other.scores(130), known.scores(130), equal_nan=True)
+    assert np.isfinite(other.scores(130)[130]).all()
 
 
 def test_rows_outside_the_history_are_refused(history: CandleHistory) -> None:
