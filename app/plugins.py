@@ -16,7 +16,8 @@ from app.market.domain.models import (
     Interval,
     Level,
 )
-from app.market.domain.panel import ContiguousPanel, Panel, ScoringInputs, contiguous
+from app.market.domain.panel import Panel, ScoringInputs
+from app.market.domain.segments import ContiguousPanel, contiguous
 from app.market.domain.trade_flow import MinuteFlow, TradeFlow, TradeWindow
 from app.performance.domain.equity_curve import Day
 from app.performance.services.custom_figures import (

@@ -21,7 +21,8 @@ import numpy as np
 from app.configuration.domain.document import validate
 from app.configuration.domain.model import Configuration
 from app.market.domain.models import Floats
-from app.market.domain.panel import contiguous, forward_fill
+from app.market.domain.panel import forward_fill
+from app.market.domain.segments import contiguous
 from app.market.services.symbol_registry import shipped_sectors
 from app.research.domain.baselines import low_volatility_key
 from app.research.domain.history import CandleHistory

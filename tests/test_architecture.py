@@ -353,6 +353,7 @@ PRICES = {"open", "high", "low", "close"}
 # Modules that read prices of a panel or of candles as they are, and why that differences nothing.
 READS_RAW_PRICES = {
     "app/market/domain/panel.py": "the panel itself",
+    "app/market/domain/segments.py": "the panel itself, where it is cut",
     "app/market/domain/data_quality.py": "one candle at a time, and ranges within one bar",
     "app/scoring/domain/input_hash.py": "the shape",
     "app/signals/domain/outcomes.py": "two prices with nothing but their own bars between them",

@@ -34,7 +34,7 @@ from app.market.domain.models import (
     ExchangeLink,
     Interval,
 )
-from app.market.domain.panel import contiguous, find_crossed_change, log_returns, newest_close
+from app.market.domain.segments import contiguous, find_crossed_change, log_returns, newest_close
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.health_facts import EndpointErrors
 from app.market.services.symbol_registry import KnownContracts, Registry

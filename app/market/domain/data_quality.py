@@ -14,8 +14,9 @@ from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.identity_cache import cached_while_alive
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
-from app.market.domain.panel import MAX_FORWARD_FILL, in_present_unit
+from app.market.domain.panel import MAX_FORWARD_FILL
 from app.market.domain.price_quarantine import deviation
+from app.market.domain.segments import in_present_unit
 
 FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is invalid
 CLOSE_MARGIN_MS: Final = 2_000  # the exchange's servers agree on a close with this delay

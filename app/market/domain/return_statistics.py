@@ -11,7 +11,8 @@ import numpy as np
 
 from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import DAYS_A_YEAR, Floats, Ints
-from app.market.domain.panel import Panel, contiguous, log_returns
+from app.market.domain.panel import Panel
+from app.market.domain.segments import contiguous, log_returns
 
 MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
-from app.market.domain.panel import Redenomination, find_crossed_change
+from app.market.domain.segments import Redenomination, find_crossed_change
 from app.portfolio.domain.event_log import MOVES, WEIGHS, EventType, PortfolioEvent, instant
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.returns import Figures, compute_equity_figures, compute_figures

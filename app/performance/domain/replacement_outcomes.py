@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Funding
-from app.market.domain.panel import Redenomination, find_crossed_change
+from app.market.domain.segments import Redenomination, find_crossed_change
 from app.performance.domain.equity_curve import EquityStep, RecordedReplacement, Valuation
 
 _UPPER: Final = 0.975

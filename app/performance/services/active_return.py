@@ -10,7 +10,8 @@ import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import Panel, contiguous
+from app.market.domain.panel import Panel
+from app.market.domain.segments import contiguous
 from app.performance.domain.attribution import (
     CASH,
     ActiveReturn,

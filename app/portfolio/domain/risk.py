@@ -9,8 +9,9 @@ import numpy as np
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DAYS_A_YEAR, Floats
-from app.market.domain.panel import Panel, contiguous, simple_returns
+from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import MARKET
+from app.market.domain.segments import contiguous, simple_returns
 from app.portfolio.domain.returns import Figures, compute_figures
 from app.portfolio.domain.value_at_risk import Method, count_exceptions, run_kupiec_test, var_cvar
 

@@ -13,8 +13,9 @@ import numpy as np
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.decimal_math import all_to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, contiguous, simple_returns
+from app.market.domain.panel import Panel
 from app.market.domain.return_statistics import ewma_volatility
+from app.market.domain.segments import contiguous, simple_returns
 from app.portfolio.domain.models import FULL
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.foundation.hash_chain import instant_text
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import UnitOfWork
-from app.market.domain.panel import Redenomination
+from app.market.domain.segments import Redenomination
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (
     Draft,

@@ -21,8 +21,11 @@ from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database, UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, ContractStatus, Interval
-from app.market.domain.panel import (
-    Panel,
+from app.market.domain.panel import Panel
+from app.market.domain.price_quarantine import QUARANTINE_TEXTS
+from app.market.domain.return_statistics import correlations
+from app.market.domain.sectors import UNCLASSIFIED
+from app.market.domain.segments import (
     Redenomination,
     find_crossed_change,
     is_redenomination,
@@ -31,9 +34,6 @@ from app.market.domain.panel import (
     unit_changes,
     unit_changes_of_lots,
 )
-from app.market.domain.price_quarantine import QUARANTINE_TEXTS
-from app.market.domain.return_statistics import correlations
-from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.snapshot import spread

@@ -12,18 +12,9 @@ from typing import Final
 import numpy as np
 
 from app.market.domain.models import Floats, Ints
-from app.market.domain.panel import (
-    FIELDS,
-    Bools,
-    ContiguousPanel,
-    Panel,
-    ScoringInputs,
-    breaks_by_row,
-    contiguous,
-    forward_fill,
-    log_returns,
-)
+from app.market.domain.panel import FIELDS, Bools, Panel, ScoringInputs, forward_fill
 from app.market.domain.return_statistics import MARKET, MarketModel, market_model
+from app.market.domain.segments import ContiguousPanel, breaks_by_row, contiguous, log_returns
 from app.scoring.domain import price_factors
 from app.scoring.domain.composite import RANKED_DIGITS, Standardize
 from app.scoring.domain.factors import Factor, measure, rank_rows_to_normal, rounded_significant

@@ -14,9 +14,10 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import Bools, Panel, contiguous, forward_fill
+from app.market.domain.panel import Bools, Panel, forward_fill
 from app.market.domain.return_statistics import MARKET
 from app.market.domain.sectors import SectorTable
+from app.market.domain.segments import contiguous
 from app.market.services.snapshot import BARS
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.membership import (

@@ -17,7 +17,8 @@ from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import worst
 from app.market.domain.models import TRADING_ENDED, CandleSeries, Floats, Interval
-from app.market.domain.panel import Bools, Panel, history_breaks
+from app.market.domain.panel import Bools, Panel
+from app.market.domain.segments import history_breaks
 from app.market.storage.candles import CandleRepository
 from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.research.domain.factor_cards import create_card, create_evidence

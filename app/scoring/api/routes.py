@@ -60,18 +60,16 @@ from app.market.services.symbol_queries import (
     symbol_row,
 )
 from app.market.services.symbol_registry import Registry
-from app.scoring.api.schemas import (
+from app.scoring.api.run_schemas import (
     AlgorithmChangedOut,
     AlgorithmIn,
     AlgorithmName,
     AlgorithmOut,
     CalculationOut,
-    ExplanationOut,
-    RankingsOut,
     ReplayOut,
     RunOut,
-    ScoreOut,
 )
+from app.scoring.api.schemas import ExplanationOut, RankingsOut, ScoreOut
 from app.scoring.domain.board import Board
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.service import Scoring

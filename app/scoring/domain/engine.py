@@ -29,17 +29,15 @@ from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
     Bools,
-    ContiguousPanel,
     Panel,
     ScoringInputs,
-    contiguous,
     coverage_since_start,
     forward_fill,
-    log_returns,
     source_coverage,
     without_future,
 )
 from app.market.domain.return_statistics import ewma_volatility
+from app.market.domain.segments import ContiguousPanel, contiguous, log_returns
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import (
     MIN_COVERAGE,

@@ -20,7 +20,8 @@ import numpy as np
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats, Ints
-from app.market.domain.panel import Bools, ContiguousPanel, ScoringInputs, contiguous, log_returns
+from app.market.domain.panel import Bools, ScoringInputs
+from app.market.domain.segments import ContiguousPanel, contiguous, log_returns
 
 STILL_BARS: Final = 100  # equal closes after which MACD is only a rounding residue of old moves
 _WILDER_BARS: Final = 14

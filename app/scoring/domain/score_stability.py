@@ -14,16 +14,8 @@ import numpy as np
 from app.configuration.domain.sections import Family, FeedSettings, Source
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval
-from app.market.domain.panel import (
-    Bools,
-    Panel,
-    ScoringInputs,
-    contiguous,
-    forward_fill,
-    log_returns,
-    newest,
-    truncate,
-)
+from app.market.domain.panel import Bools, Panel, ScoringInputs, forward_fill, truncate
+from app.market.domain.segments import contiguous, log_returns, newest
 from app.scoring.domain.composite import AlgorithmSpec, composite_scores
 from app.scoring.domain.factors import Factor, measure
 from app.scoring.domain.historical_moments import MIN_UNIVERSE

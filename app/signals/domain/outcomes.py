@@ -9,7 +9,7 @@ from typing import Final
 
 from app.foundation.decimal_math import is_above
 from app.market.domain.models import Bar, Interval
-from app.market.domain.panel import is_redenomination
+from app.market.domain.segments import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
 # Maximum time that a price is carried over bars without trades.

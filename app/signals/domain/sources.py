@@ -13,7 +13,8 @@ import numpy as np
 from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import all_to_millionths, is_above, to_millionths, to_significant
 from app.market.domain.models import Floats
-from app.market.domain.panel import ContiguousPanel, Panel, truncate
+from app.market.domain.panel import Panel, truncate
+from app.market.domain.segments import ContiguousPanel
 from app.scoring.domain.board import Board, Card
 from app.signals.domain.models import Direction, SignalClaim
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from app.foundation.decimal_math import ONE, all_to_millionths
 from app.market.domain.models import Floats
-from app.market.domain.panel import ContiguousPanel, contiguous, forward_fill, log_returns
+from app.market.domain.panel import forward_fill
+from app.market.domain.segments import ContiguousPanel, contiguous, log_returns
 from app.scoring.domain.indicator_series import atr, rsi
 from app.signals.domain.sources import (
     GeneratedSignal,

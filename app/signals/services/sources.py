@@ -11,7 +11,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
-from app.market.domain.panel import contiguous
+from app.market.domain.segments import contiguous
 from app.signals.domain.sources import (
     FUNDAMENTAL,
     GeneratedSignal,

@@ -7,7 +7,8 @@ from app.configuration.domain.model import CorrelationBasis
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import ContiguousPanel, Panel, contiguous, log_returns
+from app.market.domain.panel import Panel
+from app.market.domain.segments import ContiguousPanel, contiguous, log_returns
 from tests.support.market_files import needs_daily_panel, perpetual
 
 NAN = float("nan")

@@ -9,16 +9,14 @@ import pytest
 
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.market.domain.models import STORED, CandleSeries, Interval
-from app.market.domain.panel import (
-    FIELDS,
-    Panel,
+from app.market.domain.panel import FIELDS, Panel, truncate
+from app.market.domain.return_statistics import correlations
+from app.market.domain.segments import (
     contiguous,
     history_breaks,
     is_redenomination,
     redenominations,
-    truncate,
 )
-from app.market.domain.return_statistics import correlations
 from app.portfolio.domain.risk import compute_risk, value_at_risk
 from app.portfolio.domain.weighting import estimate_covariance
 from app.scoring.domain.composite import AlgorithmSpec

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from app.market.domain.models import Floats
-from app.market.domain.panel import (
-    FIELDS,
-    Panel,
-    breaks_by_row,
-    contiguous,
-    forward_fill,
-    history_breaks,
-    truncate,
-)
+from app.market.domain.panel import FIELDS, Panel, forward_fill, truncate
+from app.market.domain.segments import breaks_by_row, contiguous, history_breaks
 from app.research.domain.past_factors import PastFactors, is_measured_together, row_standard
 from app.scoring.domain.factors import FACTORS, measure, rank_rows_to_normal, rank_to_normal
 from app.scoring.domain.historical_moments import Moments
