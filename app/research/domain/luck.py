@@ -153,8 +153,8 @@ def permute_scores(
         if scale == 0.0:
             continue
         shuffled = generator.permuted(np.tile(left, (permutations, 1)), axis=1)
-        observed += float(left @ right) / scale
-        permuted += shuffled @ right / scale
+        observed += float((left * right).sum()) / scale
+        permuted += (shuffled * right).sum(axis=1) / scale
         days += 1
     if not days:
         return None

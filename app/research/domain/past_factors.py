@@ -44,6 +44,7 @@ _FromModel = Callable[[MarketModel], Floats]
 _BY_MARKET: Final[Mapping[Callable[[ScoringInputs], Floats], _FromModel]] = MappingProxyType({
     price_factors.idiosyncratic_volatility: lambda model: model.residual_volatility,
     price_factors.btc_correlation: lambda model: model.correlation,
+    price_factors.btc_beta: lambda model: model.beta,
 })  # fmt: skip
 
 
@@ -111,7 +112,7 @@ class PastFactors:
             measure(one, whole if one.measure is price_factors.volatility else short,
                     compute=compute).values
             for one in factors
-        ])  # fmt: skip
+        ]).reshape(len(factors), len(names))  # fmt: skip
 
     def _windows(
         self,

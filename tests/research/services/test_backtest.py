@@ -8,11 +8,13 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
+from app.market.domain.models import Floats
 from app.market.domain.panel import FIELDS
 from app.portfolio.domain.risk import value_at_risk
 from app.research.domain.account import Accounts
 from app.research.domain.baselines import hold_market, hold_universe, simulate
 from app.research.domain.history import CandleHistory, coin_columns, eligibility
+from app.research.domain.validation import evaluate_scores
 from app.research.services.backtest import (
     BacktestOptions,
     BacktestRun,
@@ -30,6 +32,8 @@ from app.scoring.domain.factor_evidence import EvidenceLabel
 from tests.research.histories import SECTORS, random_history
 
 FIRST, LAST = 110, 200
+# Around the end of a listing, and at random.
+CUTS = sorted({149, 150, 151, *np.random.default_rng(21).integers(FIRST + 2, LAST, 5).tolist()})
 
 
 def _boards(history: CandleHistory, costs: TradingCosts | None = None) -> BoardSeries:
@@ -50,7 +54,7 @@ def whole(history: CandleHistory) -> BacktestRun:
     return _run(history)
 
 
-@pytest.mark.parametrize("cut", [131, 149, 150, 151, 172, 188])
+@pytest.mark.parametrize("cut", CUTS)
 def test_later_bars_change_no_earlier_step(
     history: CandleHistory, whole: BacktestRun, cut: int
 ) -> None:
@@ -268,22 +272,50 @@ def test_leak_is_called_suspicious() -> None:
     assert report.permutation.p_value == 1 / (1 + report.permutation.permutations)
 
 
-def test_scores_shifted_by_one_bar_keep_most_of_their_evidence(history: CandleHistory) -> None:
-    """A score that used the bar being traded would lose its evidence."""
-    boards = _boards(history)
-    scores = boards.scores(LAST)
+def test_scores_at_the_end_of_a_history_are_those_of_the_whole(history: CandleHistory) -> None:
+    scores = _boards(history).scores(LAST)
     for row in (130, 180):
         cut = _boards(history.until(row)).scores(row)
         names = [history.symbols.index(name) for name in history.until(row).symbols]
         assert np.array_equal(cut[row], scores[row, names], equal_nan=True)
 
 
-def test_factor_of_ones_own_is_measured_bar_by_bar(history: CandleHistory) -> None:
+def test_scores_shifted_by_one_bar_keep_most_of_their_evidence() -> None:
+    """A score that used the bar being traded would lose its evidence."""
+    rows, names, seed = 260, 24, 5
+    generator = np.random.default_rng(seed)
+    generator.normal(size=(rows, 1))
+    calmness = 0.5 - generator.random(names)  # the volatilities that `random_history` draws
+    drift = np.tile(0.01 * calmness, (rows, 1))
+    history = random_history(rows, names, seed, drift)
+    boards = _boards(history)
+    scores = boards.scores(rows - 1)
+    opened, close = history.panel.open, history.panel.close
+
+    def change_of_ic(values: Floats) -> float:
+        later = np.vstack([np.full((1, names), np.nan), values[:-1]])
+        known = np.isfinite(values) & np.isfinite(later)
+        both = [np.where(known, one, np.nan) for one in (values, later)]
+        now, then = (evaluate_scores(one, opened, close, 7, decay=()).ic.mean for one in both)
+        assert now is not None
+        assert then is not None
+        assert now > 0.1
+        return abs(then / now - 1.0)
+
+    assert change_of_ic(scores) < 0.10
+    next_day = np.vstack([close[1:] / close[:-1] - 1.0, np.full((1, names), np.nan)])
+    assert change_of_ic(next_day) > 0.5
+
+
+@pytest.mark.parametrize("names", [{"volatility", "btc_correlation"}, None], ids=["two", "all"])
+def test_factor_of_ones_own_is_measured_bar_by_bar(
+    history: CandleHistory, names: set[str] | None
+) -> None:
     """A measure that the table does not know may read whatever it likes of a bar's panel."""
     known = _boards(history)
     foreign = tuple(
         replace(one, measure=partial(lambda measure, inputs: measure(inputs), one.measure))
-        if one.name in {"volatility", "btc_correlation"}
+        if names is None or one.name in names
         else one
         for one in known.spec.factors
     )
