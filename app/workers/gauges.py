@@ -1,8 +1,11 @@
 """Process gauges: event-loop lag, stacks of a blocked loop, connections and tasks."""
 
 import asyncio
-import faulthandler
+import sys
+import threading
+import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Final, Protocol
@@ -16,25 +19,54 @@ from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
 from app.workers.supervisor import Heartbeat, Supervisor
 
-CHECK_S: Final = 1.0  # each check starts a thread
+CHECK_S: Final = 1.0
 LIMIT_S: Final = 2.0
-_STDERR: Final = 2
 
 
 async def dump_stack_when_blocked(
-    file: IO[str] | int = _STDERR, check_s: float = CHECK_S, limit_s: float = LIMIT_S
+    file: IO[str], check_s: float = CHECK_S, limit_s: float = LIMIT_S
 ) -> None:
-    """Writes the stacks of all threads to `file` (stderr) once the loop is blocked for `limit_s`.
+    """Writes the stacks of all threads to `file` once the loop is blocked for `limit_s`.
 
-    The timer runs in C beside the interpreter, so it also sees a loop that holds the GIL. The dump
-    holds files, lines and functions, no values. A process has only one such timer.
+    A thread of Python watches, so that the stacks stand still while it reads them: the timer of
+    `faulthandler` reads them while they change, and can end the process. A call that holds the
+    interpreter lock is seen when it gives the lock away. A block is dumped once, with files, lines
+    and functions, and no values.
     """
+    loop, over = asyncio.get_running_loop(), threading.Event()
+    beat = loop.time()
+
+    def watch() -> None:
+        dumped: float | None = None
+        while not over.wait(min(check_s, limit_s)):
+            seen = beat
+            if seen != dumped and loop.time() - seen > limit_s:
+                dumped = seen
+                with suppress(OSError, ValueError):  # the reader has gone
+                    file.write(f"The event loop is blocked for {limit_s:g} s.\n{_stacks()}")
+                    file.flush()
+
+    watcher = threading.Thread(target=watch, name="loop-watch", daemon=True)
+    watcher.start()
     try:
         while True:
-            faulthandler.dump_traceback_later(limit_s, file=file)
             await asyncio.sleep(check_s)
+            beat = loop.time()
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        over.set()
+
+
+def _stacks() -> str:
+    """Returns the stacks of all threads, the innermost call first."""
+    names = {one.ident: one.name for one in threading.enumerate()}
+    lines: list[str] = []
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001  # documented, in spite of its name
+        lines.append(f"Thread {names.get(ident, ident)} (most recent call first):")
+        lines += [
+            f'  File "{one.f_code.co_filename}", line {line} in {one.f_code.co_name}'
+            for one, line in traceback.walk_stack(frame)
+        ]
+    return "\n".join(lines) + "\n"
 
 
 _log = structlog.get_logger("loop")

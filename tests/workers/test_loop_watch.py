@@ -1,22 +1,11 @@
 """Row E12: a blocked event loop is seen, with the function that blocks it."""
 
 import asyncio
-import faulthandler
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from app.workers.gauges import dump_stack_when_blocked
 
 PATIENCE_LOOKS = 10_000_000
-
-
-@pytest.fixture(autouse=True)
-def own_timer() -> Iterator[None]:
-    """A process has one such timer; pytest's own one is gone for this test."""
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 def blocks_until_written(path: Path) -> str:
@@ -47,3 +36,17 @@ async def test_a_loop_that_runs_is_not_dumped(tmp_path: Path) -> None:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert path.read_text() == ""
+
+
+async def test_E12_a_block_is_dumped_once_and_the_next_one_again(tmp_path: Path) -> None:
+    path = tmp_path / "stacks"
+    with path.open("w") as file:
+        watching = asyncio.create_task(dump_stack_when_blocked(file, check_s=0.01, limit_s=0.05))
+        for blocks in (1, 2):
+            await asyncio.sleep(0.02)
+            while path.read_text().count("is blocked") < blocks:
+                pass
+            for _ in range(10_000):
+                assert path.read_text().count("is blocked") == blocks
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -233,7 +233,7 @@ def run(
     async def run_both() -> None:
         asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
         async with asyncio.TaskGroup() as group:
-            watchdog = group.create_task(dump_stack_when_blocked())
+            watchdog = group.create_task(dump_stack_when_blocked(sys.stderr))
             results = await asyncio.gather(
                 server.serve(sockets=[listener]), run_companion(), return_exceptions=True
             )
